@@ -4,6 +4,7 @@
 Run ``python docs/coverage_page.py``.
 """
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,15 +15,16 @@ import yaml
 from mmtied.analysis import published
 from mmtied.analysis.published import load_paper
 from mmtied.atomic import save_text
+from mmtied.cli import user_errors
 from mmtied.tables import markdown_table
 
 PAGE = Path(__file__).resolve().parent / 'coverage.md'
 _INTRODUCTION = """# Coverage of the papers
 
 Find the config, tool or page for every table and figure of the papers, and what is left out. Train a config with
-`python tools/train.py`; options beside it are for `--cfg-options`. The [model zoo](model_zoo.md) has the printed figures and the
-computed sizes. Nothing on this page has been trained here as the papers train it; [Evidence](evidence.md) lists what has been
-trained, at a small scale.
+`python tools/train.py`; pass the options listed after a config with `--cfg-options`. The [model zoo](model_zoo.md) has the
+printed figures and the computed sizes. Nothing on this page has been trained here as the papers train it;
+[Evidence](evidence.md) lists what has been trained, at a small scale.
 
 `python docs/coverage_page.py` writes this page. A test checks that every file exists and that every config loads with its
 options.
@@ -79,5 +81,12 @@ def _here(item: Item) -> str:
     return ', '.join(shown)
 
 
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the page."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args(argv)
+    with user_errors():
+        save_text(PAGE, render_page())
+
+
 if __name__ == '__main__':
-    save_text(PAGE, render_page())
+    main()

@@ -6,6 +6,7 @@
 Takes a few minutes on one core. A test checks that both files match the networks and the printed figures in `published`.
 """
 
+import argparse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from mmtied.analysis.complexity import Complexity, ImageNetClassifier, count_parameters, measure
 from mmtied.analysis.published import Detector, Network, Paper, load_papers
 from mmtied.atomic import save_text
+from mmtied.cli import user_errors
 from mmtied.compat import require
 from mmtied.related.groupable import grouped_multiply_adds
 from mmtied.tables import markdown_table
@@ -31,7 +33,7 @@ PRINTED = 'printed in the paper, not trained here'
 _INTRODUCTION = f"""# Model zoo
 
 Every network of the papers, with its config, printed accuracy, and printed and computed sizes. Train a config with
-`python tools/train.py`; options beside it are for `--cfg-options`.
+`python tools/train.py`; pass the options listed after a config with `--cfg-options`.
 
 **Every accuracy on this page is {PRINTED}.** The column "weights" links public trained weights; none of them are ours. For most
 untied detectors, MMDetection publishes weights, for its own configs.
@@ -273,13 +275,15 @@ def _entry(paper: Paper, config: str, metadata: dict, dataset: str, results: Map
     return {**entry, 'Results': printed} if printed else entry
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Count and write."""
-    require(['mmdet', 'mmpretrain'], 'Counting the untied networks')
-    configs = ROOT / 'configs'
-    papers = [(paper, measure_paper(paper, configs)) for paper in load_papers()]
-    save_text(ROOT / 'docs/model_zoo.md', render_page(papers, configs))
-    save_text(configs / 'metafile.yml', render_metafile(papers, configs))
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args(argv)
+    with user_errors():
+        require(['mmdet', 'mmpretrain'], 'Counting the untied networks')
+        configs = ROOT / 'configs'
+        papers = [(paper, measure_paper(paper, configs)) for paper in load_papers()]
+        save_text(ROOT / 'docs/model_zoo.md', render_page(papers, configs))
+        save_text(configs / 'metafile.yml', render_metafile(papers, configs))
 
 
 if __name__ == '__main__':

@@ -4,7 +4,6 @@ Imports nothing heavy, so that --help is quick.
 """
 
 import argparse
-import atexit
 import gc
 import io
 import logging
@@ -176,7 +175,6 @@ def no_collection() -> Iterator[None]:
     """Pause garbage collection, which slows importing PyTorch and building millions of objects."""
     enabled = gc.isenabled()
     gc.disable()
-    atexit.register(gc.freeze)  # otherwise the final collection would traverse all of PyTorch's objects
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Wrappers for PyTorch functions newer than 2.1, the oldest supported release; the only module that checks for them."""
+"""Wrappers for PyTorch functions newer than 2.1, the oldest supported release; the only module that calls them."""
 
 import codecs
 import os

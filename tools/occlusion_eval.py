@@ -6,10 +6,11 @@
 
 Prints a table for each IoU type. --out also writes report.json, buckets.csv, records.npz (for `mmtied compare`),
 ap_over_r_<iou type>.png and report.html. With --images, the page shows images of each bucket with found and missed
-objects, duplicates and false positives.
+objects, duplicates and unmatched detections.
 """
 
 import argparse
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             require(['matplotlib', 'jinja2', *(['PIL'] if args.images else [])], 'The report that --out writes')
             check_can_write(args.out, '--out', folder=True)
         if args.choice and not (args.images and args.out):
-            raise ValueError(f'--choice {args.choice}: needs --images and --out, which draw the pictures')
+            raise ValueError(f'--choice {args.choice}: needs --images and --out')
         if args.worst < 1:
             raise ValueError(f'--worst {args.worst}: expected at least 1; leave out --images to draw no pictures')
         if args.intervals and not args.replicates:
@@ -140,6 +141,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(format_tables(shown))  # last, so that a closed pipe loses no file
         for path in written:
             print(f'wrote {path}')
+    if argv is None:
+        gc.freeze()  # at exit, the final collection would traverse all of PyTorch's objects
 
 
 if __name__ == '__main__':

@@ -45,7 +45,7 @@ def main() -> None:
             print(f'{args.out}: use as load_from of this config with model.backbone.conv_cfg={tied_conv_cfg(args.num_blocks)}')
         else:
             print(f'{args.out}: weights of mmtied.surgery.tie(model, {args.num_blocks}, layers), where layers are those above; '
-                  'a conv_cfg of the backbone cannot tie exactly these')
+                  'no backbone conv_cfg ties exactly these layers')
 
 
 if __name__ == '__main__':

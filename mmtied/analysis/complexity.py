@@ -1,7 +1,8 @@
 """Parameters and multiply-adds of a network.
 
-Multiply-adds count convolutions and matrix products, which is what papers call "FLOPs", and leave out normalization, activations,
-pooling and additions. torch's FlopCounterMode counts; the tests compare it with mmengine's counter.
+Multiply-adds are those of convolutions and matrix products, each multiply-add counted once, which is what papers call "FLOPs".
+Normalization, activations, pooling and additions are not counted. torch's FlopCounterMode counts; the tests compare it with
+mmengine's counter.
 """
 
 from copy import deepcopy

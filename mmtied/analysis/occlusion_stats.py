@@ -44,7 +44,7 @@ def occlusion_stats(ground_truth: GroundTruth, evaluation: Evaluation | None = N
           ``categories``, ``instances_per_image``, and ``objects``, the mean number of objects per image over the bucket's images
           or instances
         - ``by_category`` and ``by_size``: for each ``name`` (and ``id``), ``instances``, ``mean`` of the instances' own ratios,
-          and ``high_share``, the share of instances that are highly occluded or in such an image; by decreasing mean
+          and ``high_share``, the share of instances that are highly occluded or in such an image; categories by decreasing mean
         - ``crowding``: ``spearman``, the rank correlation of the ratio with the number of objects in the image, and
           ``objects``, their mean number
 

@@ -30,7 +30,7 @@ class LayerSimilarity(NamedTuple):
         matrix: Pairwise cosines of the guided patterns of the sampled filters, shape (C, C).
         weights: Pairwise cosines of the weights of filters that see the same channels, shape (pairs,); empty for a layer that
             is not a convolution.
-        filters: Number of filters with weights to compare.
+        filters: Number of filters whose weights are compared.
     """
 
     network: str

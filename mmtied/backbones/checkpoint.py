@@ -14,7 +14,7 @@ _COUNTERS = 'num_batches_tracked'
 
 
 class StrictCheckpoint:
-    """Mixin of networks that raise a ValueError for weights that do not fit if `strict_checkpoint` is set.
+    """Mixin that rejects weights that do not fit, with a ValueError, if `strict_checkpoint` is set.
 
     As a submodule, the network accepts a state_dict without any weights for it.
     """
@@ -35,8 +35,8 @@ class StrictCheckpoint:
 def find_misfits(module: nn.Module, state_dict: Mapping[str, Tensor], optional: Collection[str] = ()) -> list[str]:
     """Return one phrase for each weight of a state_dict that does not fit a module.
 
-    Weights of the module may be missing or have the wrong shape, and weights inside one of its parts (stem, layer1, ...) may be
-    unknown. Parts that the module lacks, such as a classifier's head or later stages, are ignored.
+    A misfit is a weight of the module that is missing or has the wrong shape, or an unknown weight inside one of its parts (stem,
+    layer1, ...). Parts that the module lacks, such as a classifier's head or later stages, are ignored.
     """
     misfits = []
     own = module.state_dict()

@@ -216,7 +216,7 @@ def _check_integer(name: str, value: int, least: int) -> int:
 
 
 def _annotate(layout: Layout) -> list[dict]:
-    """Return COCO annotations of the visible parts, back to front, without ids."""
+    """Return COCO annotations of the visible parts, back to front, without ids, with each shape's visible share."""
     annotations = []
     for index, (shape, box, visible) in enumerate(zip(layout.shapes, layout.boxes_xywh, layout.visible, strict=True)):
         mask = layout.labels == index

@@ -28,8 +28,8 @@ class Records(NamedTuple):
     score: Tensor  # (D,) float64
     matched: Tensor  # bit t: matched at IoU threshold t, (D, A) int16
     ignored: Tensor  # bit t: ignored at IoU threshold t, (D, A) int16
-    #: Position in `Positives` of the ground truth matched at IoU 0.5 (area range 'all'), or which a duplicate found again; -1 for
-    #: none, (D,) int64
+    #: Index in `Positives` of the object matched at IoU 0.5 (area range 'all'), or of the taken object that a duplicate overlaps;
+    #: -1 if there is none, (D,) int64
     target: Tensor
     iou: Tensor  # IoU with that ground truth, 0 without one, (D,) float32
 

@@ -261,7 +261,7 @@ def make_plan(ground_truth: GroundTruth, evaluations: Sequence[Evaluation]) -> E
     return EvaluationPlan(tuple(evaluations), tuple(groupings), tuple(ratios), np.concatenate(outside, axis=1))
 
 
-def make_evaluations(extra_evaluations: Sequence[Mapping], preset_name: str | None = None,
+def make_evaluations(extra_evaluations: Sequence[Mapping], preset_name: str | None = None, /,
                      **options: Any) -> tuple[Evaluation, ...]:
     """Build and check the main evaluation, from its options or a preset, and the extra ones from their options."""
     main = Evaluation(**options)
@@ -316,9 +316,9 @@ def _checked_edges(edges: Sequence[float]) -> list[float]:
 #: Evaluations as data sets about occlusion define them, by name.
 PRESETS = {
     # Zhang et al. 2017, subsets of Wang et al. 2018: pedestrians at least 50 pixels high, by the hidden share of the box.
-    'citypersons': Evaluation('visible_box', unit='instance', min_height=50, levels=(
-        Bucket('Reasonable', 0, .35, True, True, True), Bucket('Bare', 0, .1, True, True, True),
-        Bucket('Partial', .1, .35, False, True, True), Bucket('Heavy', .35, .8, True, True, True))),
+    'citypersons': Evaluation('visible_box', unit='instance', min_height=50, levels=tuple(
+        Bucket(name, lower, upper, holds_lower=name != 'Partial', holds_upper=True, is_level=True)
+        for name, lower, upper in (('Reasonable', 0, .35), ('Bare', 0, .1), ('Partial', .1, .35), ('Heavy', .35, .8)))),
     # Shao et al. 2018 annotates visible boxes; the limits 0.3 and 0.7 of the hidden share are ours.
     'crowdhuman': Evaluation('visible_box', unit='instance', levels={'bare': (0, .3), 'partial': (.3, .7), 'heavy': (.7, 1)}),
     # COCO-OLAC: levels of images by human annotators, in the image field occlusion_level.

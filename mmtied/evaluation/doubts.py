@@ -33,7 +33,7 @@ def describe_doubts(result: EvaluationResult) -> list[str]:
     if shifts[best] != 0 and abs(int(shifts[best])) <= 2 and counts[best] * 2 > len(pairs):
         return [f'{line}categories are shifted by {shifts[best]:+d}: --category-offset {shifts[best]} '
                 f'(category_offset={shifts[best]}) corrects that']
-    return [f"{line}categories do not match the annotations': --label-names lists the model's classes in label order, "
+    return [f"{line}categories do not match those of the annotations: --label-names lists the model's classes in label order, "
             '--class-agnostic (use_cats=False) ignores categories']
 
 

@@ -68,7 +68,7 @@ class OcclusionCocoMetric(BaseMetric):
         preset: Name of a data set's evaluation in `buckets.PRESETS`, instead of the options above.
         extra_evaluations: More evaluations that share the matching, each a dict of options of `buckets.Evaluation`.
         proposal_nums: Limits of detections per image and category.
-        ignore_key: Annotation keys that mark ignore regions, see `ground_truth.Reading`.
+        ignore_key: Keys that are true in annotations of ignore regions, see `ground_truth.Reading`.
         ignore_categories: Categories whose annotations are ignore regions for all detections.
         skip_invalid: Skip and count invalid annotations.
         label_names: Names of the model's labels, by default the data set's classes. Detections of labels that are missing from
@@ -182,7 +182,7 @@ class OcclusionCocoMetric(BaseMetric):
             label_category_ids(self.ground_truth, class_names(dataset_meta))
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Store a batch, and match every `BATCH` images. Values are checked on matching, so no image syncs with the device.
+        """Store a batch, and match every `BATCH` images. Values are validated at match time to avoid a device sync per image.
 
         Args:
             data_batch: Unused.

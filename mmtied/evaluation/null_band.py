@@ -33,8 +33,8 @@ from .summary import all_evaluations, count_images
 
 #: Kinds of null bands of image buckets: the infix of their keys, and their description in reports.
 KINDS = {'': 'random sets of the same number of images',
-         'matched_': 'random sets of the same number of images with similar instances, sizes and categories, whose remaining '
-                     'differences are removed by regression'}
+         'matched_': 'random sets of the same number of images, drawn to match in instance counts, sizes and categories; '
+                     'regression removes the remaining differences'}
 #: Upper edges of the bins of instances per image that matching distinguishes.
 _COUNTS = (1, 2, 3, 4, 6, 9, 14)
 #: Number of categories to match: those in the most images.

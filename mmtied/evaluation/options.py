@@ -19,8 +19,8 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--annotation-format', choices=BOX_FORMATS, default='xywh',
                         help="format of the annotations' boxes (xywh); a final n means normalized by the image size")
     parser.add_argument('--ignore-key', nargs='+', default=(), metavar='KEY',
-                        help='annotations with this key set are ignore regions: detections inside them are ignored, and they '
-                        'occlude nothing')
+                        help='annotations in which this key is true are ignore regions: detections inside them are ignored, and '
+                        'they occlude nothing')
     parser.add_argument('--ignore-categories', nargs='+', default=(), metavar='NAME',
                         help='annotations of these categories are ignore regions for detections of every category')
     parser.add_argument('--swap-sizes', action='store_true', help='swap width and height of every image')

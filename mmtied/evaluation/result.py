@@ -152,7 +152,7 @@ class EvaluationResult(_Result):
 
         Args:
             folder: Output folder, created if missing.
-            images: Image folder, to show some images with found and missed objects, duplicates and false positives.
+            images: Image folder, to show some with found and missed objects, duplicates and unmatched detections.
             num_worst: Number of images to show per bucket.
             format: Format of the plots: ``'png'``, or ``'pdf'`` or ``'svg'``, which keep text as text.
             hide_empty: Omit buckets without instances from plots, page and LaTeX table.

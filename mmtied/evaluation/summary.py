@@ -129,7 +129,7 @@ def named_rows(report: Mapping, iou_type: str) -> Iterator[tuple[str, dict]]:
 
 
 def frequency_statistics(row: Mapping) -> list[str]:
-    """Return those of LVIS's statistics APr, APc and APf that a row has."""
+    """Return which of LVIS's statistics APr, APc and APf a row has."""
     return [name for name in FREQUENCIES.values() if name in row]
 
 
@@ -222,7 +222,7 @@ def _report(evaluation: Evaluation, grouping: Grouping, everything: Grouping, wh
 
 
 def _counts(images: int, instances: Tensor) -> dict:
-    """Return the counts of a group, from its instances by category and area range; they reveal a change of mix."""
+    """Count a group's images, and its instances by size, from the instances by category and area range."""
     total, *by_size = instances.sum(0).tolist()
     sizes = {f'instances_{size}': number for size, number in zip(list(AREA_RANGES)[1:], by_size, strict=True)}
     return dict(images=images, instances=total, categories=int((instances[:, 0] > 0).sum()), **sizes,

@@ -91,7 +91,7 @@ def check_model(model: nn.Module, checkpoint: str) -> None:
 def check_backbone(model: nn.Module, checkpoint: str) -> None:
     """Raise a ValueError unless a local checkpoint contains the weights of a detector's backbone.
 
-    Weights of plugins may be missing, since training learns them.
+    Weights of plugins may be missing unless they are frozen.
     """
     if '://' in checkpoint:
         return

@@ -28,7 +28,7 @@ def distillation_config(student: Config, hook: dict, images: str | os.PathLike, 
         student: Config of the student.
         hook: Settings of a `DistillationHook`.
         images: Image folder.
-        iters: Training iterations; the other numbers are the options of tools/distill.py too.
+        iters: Training iterations. The arguments from here on match the options of tools/distill.py.
         batch_size: Images per iteration and process.
         size: Height and width of the crops in pixels.
         lr: Learning rate.

@@ -131,6 +131,7 @@ def refuse_fusion(module: str, *names: str) -> None:
     one filter would broadcast instead; `TBC.__setattr__` rejects the result.
 
     Functions that the module lacks are skipped: torch 2.1 has `fuse_linear_bn_eval` only in ``torch.nn.utils.fusion``.
+    `torch.ao.quantization.fuse_modules` rejects tied layers itself.
     """
     place = importlib.import_module(module)
     for name in names:

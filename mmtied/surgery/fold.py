@@ -228,7 +228,7 @@ def _own_name(module: fx.GraphModule, node: fx.Node) -> str:
 
 
 def _trace_alone(module: nn.Module) -> fx.Graph | None:
-    """Trace a module whose parts keep their classes; a part with optional arguments is one step, as others may pass them."""
+    """Trace a module, whose parts keep their classes; parts with optional arguments are leaves, as other callers may set them."""
     return trace(module, is_leaf=lambda part: not has_one_graph(part)) if has_one_graph(module) else None
 
 

@@ -18,7 +18,7 @@ _UNREADABLE = (fx.proxy.TraceError, TypeError, ValueError, AttributeError, Runti
 
 
 def trace(module: nn.Module, is_leaf: Callable[[nn.Module], bool] | None = None) -> fx.Graph | None:
-    """Return the graph of calls in a module's forward, or None if it cannot be traced, such as control flow on tensor values.
+    """Return the graph of calls in a module's forward, or None if it cannot be traced, for example if tensor values steer it.
 
     Each submodule that cannot be traced, is altered, is from torch.nn, or is chosen by `is_leaf` is one step of the graph.
     Optional arguments take their defaults.

@@ -137,7 +137,7 @@ def _kept(vectors: Tensor) -> float:
 
 
 def _greedy_order(vectors: Tensor) -> Tensor:
-    """Order C channels (C, B, weights) greedily: those with the largest sum get the same place in each block."""
+    """Order C channels (C, B, weights) greedily, so that those in the same place of each block have the largest summed norm."""
     channels, count, _ = vectors.shape
     if count == 1:
         return torch.arange(channels, device=vectors.device)

@@ -20,7 +20,7 @@ class LossHook(Hook):
     """Change the total loss between before_train and after_train; several hooks apply in order.
 
     A subclass keeps no reference to the model, so that copies of it (EMA) are independent. The change applies in each iteration,
-    process and step of gradient accumulation; mmengine averages over these, so a term of the parameters alone counts once.
+    process and step of gradient accumulation; mmengine averages over these, so a parameter-only term is counted once.
 
     Attributes:
         log_names: Entries that the hook adds to the log. Two hooks with a name in common raise a ValueError in `before_train`;

@@ -3,6 +3,7 @@
 import itertools
 import re
 
+import coverage_page
 import pytest
 from coverage_page import load_coverage, render_page
 from mmengine.registry import MODELS, DefaultScope
@@ -32,6 +33,14 @@ WITH_OPTIONS = sorted({(name, options) for item in ITEMS for name, options in ex
 
 def test_page_is_up_to_date():
     assert (ROOT / 'docs/coverage.md').read_text() == render_page(), 'stale: run python docs/coverage_page.py'
+
+
+def test_script_writes_page(monkeypatch, tmp_path):
+    monkeypatch.setattr(coverage_page, 'PAGE', tmp_path / 'coverage.md')
+    coverage_page.main([])
+    assert (tmp_path / 'coverage.md').read_text() == render_page()
+    with pytest.raises(SystemExit):
+        coverage_page.main(['--check'])
 
 
 def test_every_table_and_figure_is_listed():

@@ -91,9 +91,12 @@ def test_script_writes_page_and_metafile(monkeypatch, tmp_path):
     pytest.importorskip('mmpretrain')
     monkeypatch.setattr(model_zoo_page, 'ROOT', tmp_path)
     monkeypatch.setattr(model_zoo_page, 'measure_paper', lambda paper, configs: sizes_of(paper))
-    model_zoo_page.main()
-    assert (tmp_path / 'docs/model_zoo.md').read_text().startswith('# Model zoo')
-    assert 'Collections' in (tmp_path / 'configs/metafile.yml').read_text()
+    model_zoo_page.main([])
+    papers = [(paper, sizes_of(paper)) for paper in load_papers()]
+    assert (tmp_path / 'docs/model_zoo.md').read_text() == render_page(papers, tmp_path / 'configs')
+    assert (tmp_path / 'configs/metafile.yml').read_text() == render_metafile(papers, tmp_path / 'configs')
+    with pytest.raises(SystemExit):
+        model_zoo_page.main(['--check'])
 
 
 def check_shared_sizes(sizes: Sizes) -> None:

@@ -119,7 +119,7 @@ def test_page_shows_worst_images(run, tmp_path):
         dict(MASK, bbox=[6., 6., 2., 2.], segmentation={'size': [10, 10], 'counts': [66, 2, 32]})])
     assert code == 0, err
     page = (tmp_path / 'out/report.html').read_text()
-    assert 'one.png: r = 0.00, F1 0.00; 0 of 1 found, 1 missed, 0 duplicates, 1 false positive' in page
+    assert 'one.png: r = 0.00, F1 0.00; 0 of 1 found, 1 missed, 0 duplicates, 1 unmatched' in page
     assert page.count('data:image/jpeg;base64,') == 1
     assert 'instances.json: 1 images' in page
     assert 'wrote out/report.html' in out

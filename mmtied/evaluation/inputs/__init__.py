@@ -36,7 +36,7 @@ def load_detections(detections: Any, ground_truth: GroundTruth, iou_types: Seque
         ground_truth: The annotations that the ids refer to.
         iou_types: Any of ``'bbox'`` and ``'segm'`` (default: all that the detections contain).
         classes: Names of the model's classes, if its labels count only some of the annotation file's categories. Results of
-            categories without annotations are then left out.
+            categories missing from the annotation file are then left out.
         box_format: One of `protocol.BOX_FORMATS` (default: ``'xywh'`` for COCO results, ``'xyxy'`` for predictions by image).
         skip_invalid: Leave out invalid detections, and report how many.
         label_names: Names of the model's labels in order, if its classes differ from those of the annotations.

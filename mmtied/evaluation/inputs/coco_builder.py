@@ -31,7 +31,7 @@ class CocoBuilder:
         return sum(entry['iscrowd'] for entry in self.annotations)
 
     def note(self, count: int, text: str, warn_of: str | None = None) -> None:
-        """Note `count` and a text unless the count is 0; also warn if `warn_of` names the source."""
+        """Add a note with the count and a text if the count is above 0; also warn if `warn_of` names the source."""
         if count:
             self.notes.append(f'{count} {text}')
             if warn_of is not None:

@@ -39,7 +39,7 @@ class _Shapes(CocoBuilder):
 
     def done(self, source: str) -> tuple[dict, list[str]]:
         """Return COCO's dict, and notes."""
-        self.note(self.skipped, 'shapes are rotated, or neither boxes nor polygons, and left out', warn_of=source)
+        self.note(self.skipped, 'shapes are skipped: rotated, or neither box nor polygon', warn_of=source)
         return self.coco(self.names)
 
 

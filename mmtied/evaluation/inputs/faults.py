@@ -97,7 +97,7 @@ base 10: 'b'"
 
     @contextmanager
     def at(self, where: str) -> Iterator[None]:
-        """Context for reading one record: an error counts the record as broken, with its location before the message."""
+        """Read one record; on an error, record it as broken and prefix the message with its location."""
         try:
             yield
         except Exception as error:

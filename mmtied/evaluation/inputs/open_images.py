@@ -60,10 +60,10 @@ def read_open_images(content: bytes, path: Path, image_folder: Any, broken: Brok
     listed = _listed_images(path.parent).intersection(empty)
     for stem in sorted(listed):
         add_image(stem)
-    builder.note(len(listed), 'images without boxes are evaluated, as an image list beside the table names them')
+    builder.note(len(listed), 'images without boxes are evaluated because the image list names them')
     builder.note(len(empty) - len(listed), f'images in {image_folder} have no boxes and are not evaluated; an image list beside '
                                            'the table, such as validation-images-with-rotation.csv, adds them')
-    builder.note(builder.num_ignored, 'boxes are groups and ignored (IsGroupOf)')
+    builder.note(builder.num_ignored, 'group boxes (IsGroupOf) are ignored')
     names = _class_names(path.parent)
     return builder.coco(names.get(label, label) for label in categories)
 

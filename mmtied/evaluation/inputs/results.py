@@ -110,7 +110,7 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
     """Convert a results list to the arrays of one IoU type.
 
     Areas of masks are pixel counts, even for entries with a bbox. If `reading` names classes or labels, entries of categories
-    without annotations are left out.
+    missing from the annotation file are left out.
 
     Args:
         entries: Each with ``image_id`` (an id or a file name), ``category_id`` (an id or a category's name), ``score``, and
@@ -155,7 +155,7 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
 
 
 def image_positions(image_ids: Sequence[Any], ground_truth: GroundTruth, faults: Faults, notes: list[str]) -> np.ndarray:
-    """Return the index of each entry's image, shape (N,) int64; 0 and a fault for unknown ids. File names add a note."""
+    """Return the index of each entry's image, (N,) int64; unknown ids get index 0 and a fault, file names a note."""
     image, by_name = ground_truth.images.find_all(image_ids)
     faults.add(image < 0, lambda number: ': ' + ground_truth.images.describe(image_ids[number], int(image[number]),
                                                                             'the annotation file'))

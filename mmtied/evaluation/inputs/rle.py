@@ -45,8 +45,8 @@ def to_rle(segmentation: list | dict, height: int, width: int, where: str) -> di
             return segmentation if type(size[0]) is type(size[1]) is int else {'size': [height, width], 'counts': counts}
         whole = isinstance(counts, list) and set(map(type, counts)) <= {int}
         if isinstance(counts, list) and not (whole and min(counts, default=0) >= 0 and sum(counts) == height * width):
-            raise ValueError(f'{where}: its run-length code is broken; non-negative integers that add up to {height} x {width} '
-                             f'pixels are needed, got {shown(counts)}')
+            raise ValueError(f'{where}: its run-length code is broken: expected non-negative integers that add up to '
+                             f'{height} x {width} pixels, got {shown(counts)}')
     if isinstance(segmentation, list):
         _check_polygons(segmentation, height, width, where)
     try:
@@ -135,8 +135,8 @@ def rle_areas(rles: Sequence[dict], where: Callable[[int], str] = 'mask {}'.form
         if (found[part] < 0).any():
             number = part.start + int((found[part] < 0).argmax())
             height, width = rles[number]['size']
-            raise ValueError(f'{where(number)}: its run-length code is broken or truncated; runs that add up to '
-                             f'{height} x {width} pixels are needed')
+            raise ValueError(f'{where(number)}: its run-length code is broken or truncated: expected runs that add up to '
+                             f'{height} x {width} pixels')
     return found
 
 

@@ -163,8 +163,8 @@ def from_supervision(detections: Any, image_id: int | str | None = None, is_trut
     for key, name in wanted.items():
         value = getattr(detections, name, None)
         if value is None and len(detections.xyxy):
-            raise ValueError(f'supervision.Detections: {name} is None for {len(detections.xyxy)} boxes; '
-                             'one for each is needed')
+            raise ValueError(f'supervision.Detections: {name} is None, expected one for each of the '
+                             f'{len(detections.xyxy)} boxes')
         result[key] = [] if value is None else value
     if getattr(detections, 'mask', None) is not None:
         result['masks'] = np.asarray(detections.mask)  # a CompactMask becomes an array
@@ -179,7 +179,7 @@ def _refuse_known(value: Any, source: str) -> None:
 
 
 def _inferencer_files(path: Path) -> list[Path]:
-    """Return the files of mmdet's inferencer in a folder or its ``preds``; empty if the JSON files there are others."""
+    """Return the files of mmdet's inferencer in a folder or its ``preds``, or [] if its JSON files are something else."""
     files = files_with_suffix(path / 'preds' if (path / 'preds').is_dir() else path, '.json')
     for file in files[:50]:
         with contextlib.suppress(ValueError):  # a file may be truncated

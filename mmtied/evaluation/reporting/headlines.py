@@ -20,7 +20,7 @@ SIGNIFICANT = .01
 
 
 class Headline(NamedTuple):
-    """The headline numbers of one run and IoU type, each as text with a small print; both may be empty."""
+    """The headline numbers of one run and IoU type, each a (value, footnote) pair of strings, possibly empty."""
 
     run: str
     iou_type: str

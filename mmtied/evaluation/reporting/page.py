@@ -115,7 +115,7 @@ def describe_intervals(runs: Sequence[Run]) -> str:
     how = made[0] if len(set(made)) == 1 else '; '.join(f'{run.name}: {text}' for run, text in zip(runs, made, strict=True))
     few = next(run.report['intervals'].get('min_images') for run in runs if run.report.get('intervals'))
     return (f'Colored bands and the small numbers below values: {how}.'
-            + (f' Buckets of fewer than {few} images have none, since it would be unreliable.' if few else ''))
+            + (f' Buckets of fewer than {few} images have none, since they would be unreliable.' if few else ''))
 
 
 def _describe_bootstrap(report: dict) -> str:

@@ -50,7 +50,7 @@ LOOKS = {
     'found': Look('#0072B2', 'white', 0, ''),
     'missed': Look('#D55E00', 'white', 9, 'missed: '),
     'duplicate': Look('#CC79A7', 'black', 4, '2x '),
-    'false positive': Look('#F0E442', 'black', 0, '? '),
+    'unmatched': Look('#F0E442', 'black', 0, '? '),
 }
 
 
@@ -75,7 +75,7 @@ class ImageErrors(NamedTuple):
 
     found: Tensor  # ground truths with a detection
     missed: Tensor  # ground truths without one
-    false: Tensor  # detections that match nothing
+    false: Tensor  # duplicates and unmatched detections
 
     @property
     def f1(self) -> Tensor:
@@ -121,10 +121,9 @@ def draw_worst(result: 'EvaluationResult', paths: Sequence[str | os.PathLike | N
                                f1=float(errors.f1[image])))
         buckets.append({'name': bucket_phrase(bucket.name), 'images': images})
     return WorstImages(buckets, (
-        f'{CHOICES[choice].format(seed=seed)}. F1 is 2 found / (2 found + missed + false), by {iou_type} at IoU 0.5, for '
-        f'detections with a score of {SCORE_THRESHOLD} or more; false are duplicates, which '
-        f'match an object that is already found, and false positives, which match none. At most {MOST_SHOWN} of these detections '
-        'are drawn per image; crowd regions are not drawn.'), choice)
+        f'{CHOICES[choice].format(seed=seed)}. F1 is 2 found / (2 found + missed + false positives), by {iou_type} at IoU 0.5, '
+        f'for detections with a score of {SCORE_THRESHOLD} or more. False positives are duplicates of an object already found '
+        f'and unmatched detections. At most {MOST_SHOWN} detections are drawn per image; crowd regions are not drawn.'), choice)
 
 
 def image_outcomes(result: 'EvaluationResult', iou_type: str, image: int, shown: np.ndarray, column: int) -> Outcomes:
@@ -142,7 +141,7 @@ def image_outcomes(result: 'EvaluationResult', iou_type: str, image: int, shown:
     found, duplicate = true & ~ignored & in_bucket, ~true & in_bucket
     unmatched = ~true & ~ignored & ~known
     names = {}
-    for name, rows in (('found', found), ('duplicate', duplicate), ('false positive', unmatched)):
+    for name, rows in (('found', found), ('duplicate', duplicate), ('unmatched', unmatched)):
         for place in rows.nonzero()[:, 0].tolist():
             names[int(here.category[place]), int(here.rank[place])] = name
     missed = counted & (positives.image == image)
@@ -191,7 +190,7 @@ def outcome_layers(ground_truth: GroundTruth, names: Sequence[str], predictions:
     layers = [(Shapes(ground_truth.boxes_xywh[missed],
                       [look.sign + names[number] for number in ground_truth.category[missed].tolist()],
                       [ground_truth.rle(number) for number in missed.tolist()] if with_masks else None), look)]
-    for name in ('false positive', 'duplicate', 'found'):
+    for name in ('unmatched', 'duplicate', 'found'):
         here, look = [number for number, outcome in enumerate(outcomes.detections) if outcome == name], LOOKS[name]
         labels = [f'{look.sign}{names[predictions.category[number]]} {predictions.score[number]:.2f}' for number in here]
         rles = None if predictions.rles is None else [predictions.rles[number] for number in here]

@@ -81,7 +81,7 @@ def report_tables(report: Mapping, brief: bool = False) -> Iterator[PlainTable]:
 _OF_AP = {'AP_ci': 'AP interval', 'AP_null_ci': 'AP_null', 'AP_excess': 'AP_excess', 'AP_matched_excess': 'matched',
           'AP_balanced': 'AP_balanced', 'AP_shared': 'AP_shared'}
 #: Explanation of the columns on random sets, by a part of their name.
-_NOTES = {'_null': 'AP_null: the middle {:.0%} of random sets of the same size',
+_NOTES = {'_null': 'AP_null: interval over random sets of the same size',
           '_excess': 'excess: difference from the mean of random sets of the same size (*: p < 0.01)',
           'matched': 'matched: difference from the mean of random sets matched in instances, sizes and categories (*: p < 0.01)'}
 
@@ -105,8 +105,7 @@ def format_tables(report: Mapping, brief: bool = False) -> str:
     """Format a report as plain text, see `report_tables`, with lines that explain the columns on random sets."""
     tables = list(report_tables(report, brief))
     shown = {column for table in tables for column in table.header}
-    level = (report.get('intervals') or {}).get('level', .95)
-    notes = [note.format(level) for column, note in _NOTES.items() if any(column in name for name in shown)]
+    notes = [note for column, note in _NOTES.items() if any(column in name for name in shown)]
     return '\n\n'.join([*(text_table(*table) for table in tables), *filter(None, ['\n'.join(notes)])])
 
 

@@ -4,11 +4,6 @@ Zhang et al., "Differentiable Learning-to-Group Channels via Groupable Convoluti
 https://arxiv.org/abs/1908.05867.
 """
 
-import sys
-
-from . import layers
 from .layers import DGConv, gated_layers, group_numbers, grouped_multiply_adds
 
 __all__ = ['DGConv', 'gated_layers', 'group_numbers', 'grouped_multiply_adds']
-
-sys.modules[f'{__name__}.complexity'] = layers  # former home of grouped_multiply_adds

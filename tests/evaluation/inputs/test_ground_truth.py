@@ -1,6 +1,8 @@
 """Read valid and invalid annotation files."""
 
+import atexit
 import copy
+import gc
 import json
 
 import numpy as np
@@ -29,6 +31,13 @@ def test_array_order(tmp_path):
         assert truth.crowd.tolist() == [True, False]  # a missing iscrowd is 0, and ignore has no effect
         assert truth.boxes_xywh.tolist() == [[1, 2, 3.5, 4], [0, 0, 4, 4]]
         assert truth.annotation_ids.tolist() == [7, 2]
+
+
+def test_reading_leaves_garbage_collection_alone():
+    """Otherwise files in reference cycles of the user's might not be flushed when the interpreter exits."""
+    before = gc.isenabled(), gc.get_freeze_count(), atexit._ncallbacks()
+    read_ground_truth(GOOD)
+    assert (gc.isenabled(), gc.get_freeze_count(), atexit._ncallbacks()) == before
 
 
 def test_no_annotations():

@@ -32,17 +32,17 @@ def rle(size, x, y, w, h):
     return mask_api.encode(np.asfortranarray(mask))
 
 
-FOUND, MISSED, FALSE = (LOOKS[name] for name in ('found', 'missed', 'false positive'))
+FOUND, MISSED, UNMATCHED = (LOOKS[name] for name in ('found', 'missed', 'unmatched'))
 
 
 @pytest.mark.parametrize('pixels', [(240, 160), (1200, 800)])  # files are scaled to the size in the annotations
 def test_draws_boxes_at_their_coordinates(pixels):
     truth = Shapes(np.array([[24., 16., 96., 64.]]), ['cat'])
     predictions = Shapes(np.array([[120., 80., 60., 40.]]), ['dog 0.90'])
-    picture = np.asarray(draw_example(Image.new('RGB', pixels, 'gray'), (160, 240), [(truth, FOUND), (predictions, FALSE)]))
+    picture = np.asarray(draw_example(Image.new('RGB', pixels, 'gray'), (160, 240), [(truth, FOUND), (predictions, UNMATCHED)]))
     assert picture.shape == (320, LONGEST_SIDE, 3)
     assert tuple(picture[32, 140]) == tuple(picture[100, 48]) == rgb(FOUND.color)
-    assert tuple(picture[239, 300]) == tuple(picture[200, 360]) == rgb(FALSE.color)
+    assert tuple(picture[239, 300]) == tuple(picture[200, 360]) == rgb(UNMATCHED.color)
     assert tuple(picture[100, 140]) == tuple(picture[300, 20]) == (128, 128, 128)
 
 

@@ -274,7 +274,7 @@ def test_shows_worst_images_with_counts(tmp_path):
     jpegs = [image for image in check_self_contained(page) if image['src'].startswith('data:image/jpeg')]
     assert len(jpegs) == 1
     assert (jpegs[0]['width'], jpegs[0]['height']) == ('480', '360')
-    assert 'a.png: r = 0.50, F1 0.00; 0 of 2 found, 2 missed, 0 duplicates, 1 false positive' in page.text
+    assert 'a.png: r = 0.50, F1 0.00; 0 of 2 found, 2 missed, 0 duplicates, 1 unmatched' in page.text
     assert 'by segm at IoU 0.5' in page.text
 
 

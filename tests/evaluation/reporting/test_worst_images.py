@@ -137,7 +137,7 @@ def brute_outcomes(data, results, threshold):
             best, twice = overlapping(free), overlapping(here)
             if best[0] >= .5:
                 free.remove(best[1])
-            names.append('found' if best[0] >= .5 else 'duplicate' if twice[0] >= .5 else 'false positive')
+            names.append('found' if best[0] >= .5 else 'duplicate' if twice[0] >= .5 else 'unmatched')
         outcomes.append((names, [entry['id'] for entry in free]))
     return outcomes
 
@@ -154,4 +154,4 @@ def test_outcomes_match_brute_force():
             assert sorted(result.ground_truth.annotation_ids[outcomes.missed]) == missed
             assert outcomes.duplicates == names.count('duplicate')
             kinds |= set(names)
-    assert kinds == {'found', 'duplicate', 'false positive'}
+    assert kinds == {'found', 'duplicate', 'unmatched'}
