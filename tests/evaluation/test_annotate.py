@@ -117,7 +117,7 @@ def test_tool_writes_a_file_that_pycocotools_reads(data, tmp_path, monkeypatch, 
     found = annotate(data)
     assert COCO(tmp_path / 'out/instances.json').dataset == found.annotations
     assert json.loads((tmp_path / 'out/buckets.json').read_text()) == found.buckets
-    for out, message in ((tmp_path, 'the folder of the annotations'), (source, 'is not a folder')):
+    for out, message in ((tmp_path, 'contains the annotations'), (source, 'is not a folder')):
         code, _, err = run_in_process('annotate_occlusion.py', (source, '--out', out), monkeypatch, capfd)
         assert (code, err.count('\n'), message in err) == (2, 1, True)
     assert json.loads(source.read_text()) == data

@@ -93,7 +93,7 @@ ABSENT = dict(DATA, images=[dict(DATA['images'][0], file_name='two.png')])
 
 @pytest.mark.parametrize(('tool', 'args', 'data', 'message'), [
     ('occlusion_stats', ['--definition', 'most'], DATA, "unknown occlusion definition 'most'"),
-    ('occlusion_stats', ['--unit', 'box'], DATA, "unknown unit 'box'"),
+    ('occlusion_stats', ['--unit', 'box'], DATA, "unknown bucket unit 'box'"),
     ('occlusion_stats', ['--edges', '0', '.5', '.4'], DATA, 'strictly increasing'),
     ('occlusion_stats', ['--high', '0'], DATA, 'high: expected a ratio above 0'),
     ('occlusion_stats', ['--top', '0'], DATA, '--top 0'),

@@ -121,7 +121,7 @@ def test_labels_follow_category_order(tmp_path):
 def test_broken_mask_error_names_file_and_image():
     whole, broken = ({'size': [20, 30], 'counts': counts} for counts in ('07ab0', '07d?'))
     entries = [image(9, masks=[whole, whole]), image(4, masks=[whole, broken])]
-    with pytest.raises(ValueError, match='^a.pkl: image id 4: its run-length code is broken or truncated; .* 20 x 30'):
+    with pytest.raises(ValueError, match='^a.pkl: image id 4: its run-length code is broken or truncated: .* 20 x 30'):
         dump_detections(entries, read_ground_truth(DATA), 'segm', source='a.pkl')
 
 

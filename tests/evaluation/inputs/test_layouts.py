@@ -142,7 +142,7 @@ def test_names_with_spaces_in_lists_of_voc(tmp_path):
 def test_shapes_that_are_left_out_give_a_warning(tmp_path):
     path = write_cvat(tmp_path)
     path.write_text(path.read_text().replace('z_order="0"', 'z_order="0" rotation="30"', 1))
-    with pytest.warns(UserWarning, match='1 shapes are rotated, or neither boxes nor polygons, and left out'):
+    with pytest.warns(UserWarning, match='1 shapes are skipped: rotated, or neither box nor polygon'):
         assert len(read_ground_truth(path).boxes_xywh) == len(BOXES) - 1
 
 

@@ -101,7 +101,7 @@ def test_invalid_codes(drawn, data):
     ways = broken(codes[number]['counts'])
     way = data.draw(st.sampled_from(sorted(ways)))
     codes[number] = codes[number] | {'counts': ways[way]}
-    with pytest.raises(ValueError, match=f'^mask {number}: its run-length code is broken or truncated; .* {drawn[0].shape[0]} x'):
+    with pytest.raises(ValueError, match=f'^mask {number}: its run-length code is broken or truncated: .* {drawn[0].shape[0]} x'):
         rle_areas(codes)
 
 
@@ -138,7 +138,7 @@ def test_run_lengths_stay_in_range(drawn, chunk):
 def test_negative_lengths_that_cancel_out(runs):
     good = encode(np.eye(40, 50))
     assert good['counts'] == lengths_as_code(runs_of(np.eye(40, 50)))
-    with pytest.raises(ValueError, match='^mask 1: its run-length code is broken or truncated; .* 40 x 50'):
+    with pytest.raises(ValueError, match='^mask 1: its run-length code is broken or truncated: .* 40 x 50'):
         rle_areas([good, {'size': [40, 50], 'counts': lengths_as_code(runs)}, good])
 
 

@@ -63,7 +63,7 @@ def test_open_images(open_images):
     assert truth.crowd.tolist() == [False, True, False]
     assert list(truth.category_names.values()) == ['Person', 'Bicycle']
     assert truth.fields['IsOccluded'] == [1, 0, 0]  # -1: unknown
-    assert any('1 boxes are groups and ignored' in note for note in truth.notes)
+    assert any('1 group boxes' in note for note in truth.notes)
 
 
 @pytest.mark.parametrize(('change', 'message'), [
