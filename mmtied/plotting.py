@@ -92,7 +92,7 @@ def save_figure(figure: 'Figure', path: str | Path) -> None:
 def check_figure_path(path: str | os.PathLike) -> None:
     """Raise a ValueError unless `write_figure` can write to `path`, a tool's ``--out``."""
     if Path(path).suffix.lower() not in SUFFIXES:
-        raise ValueError(f'{path}: expected a file name that ends with {", ".join(SUFFIXES)}')
+        raise ValueError(f'{path}: expected a file name that ends with {", ".join(SUFFIXES[:-1])} or {SUFFIXES[-1]}')
     check_can_write(path, '--out')
 
 

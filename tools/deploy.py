@@ -18,8 +18,8 @@ def parse_args() -> argparse.Namespace:
     add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint of the trained model')
     parser.add_argument('out', help='file to write; an existing file is replaced')
-    parser.add_argument('--format', choices=['torchscript', 'onnx', 'state'], default='torchscript',
-                        help="'state' is the state_dict of the module that mmtied.surgery.deploy returns (default: %(default)s)")
+    parser.add_argument('--format', choices=['torchscript', 'onnx', 'state'], help="'state' is the state_dict of the module "
+                        'that mmtied.surgery.deploy returns (default: onnx for a file that ends with .onnx, else torchscript)')
     parser.add_argument('--shape', type=int, nargs=2, default=(224, 224), metavar=('H', 'W'),
                         help='image size for export and comparison (default: 224 224)')
     parser.add_argument('--batch', type=int, default=1, help='batch size for export and comparison (default: %(default)s)')
@@ -39,9 +39,10 @@ def main() -> None:
         from mmtied.launch.config import load_config
         from mmtied.launch.convert import write_deployed
         cfg = load_config(args.config, args.cfg_options)
-        done = write_deployed(cfg, args.checkpoint, args.out, args.format, args.shape, args.batch, args.backbone_only,
+        file_format = args.format or ('onnx' if args.out.lower().endswith('.onnx') else 'torchscript')
+        done = write_deployed(cfg, args.checkpoint, args.out, file_format, args.shape, args.batch, args.backbone_only,
                               args.dynamic_size)
-        print(f'{args.out}: {" and ".join(done.parts)} as {args.format}')
+        print(f'{args.out}: {" and ".join(done.parts)} as {file_format}')
         print('parameters: {:,} before, {:,} after'.format(*done.parameters))
         print('modules: {:,} before, {:,} after'.format(*done.modules))
         print(f'largest difference of outputs: {done.difference:.2g} (outputs up to {done.largest_output:.3g})')

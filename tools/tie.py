@@ -42,7 +42,8 @@ def main() -> None:
                                     args.permute)
         print(format_changes(changes))
         if loads:
-            print(f'{args.out}: use as load_from of this config with model.backbone.conv_cfg={tied_conv_cfg(args.num_blocks)}')
+            print(f'to train on, set load_from={args.out!r} and model.backbone.conv_cfg={tied_conv_cfg(args.num_blocks)} in '
+                  'this config')
         else:
             print(f'{args.out}: weights of mmtied.surgery.tie(model, {args.num_blocks}, layers), where layers are those above; '
                   'no backbone conv_cfg ties exactly these layers')

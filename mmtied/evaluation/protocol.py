@@ -87,7 +87,7 @@ class Statistic:
         if not self.title:
             at = 'IoU 0.50:0.95' if self.iou is None else f'IoU {self.iou:.2f}'
             size = '' if self.area == 'all' else f', {self.area} instances'
-            limit = f', at most {self.max_dets} detections' if self.recall and self.max_dets else ''
+            limit = f', at most {self.max_dets} detection{"s" * (self.max_dets > 1)}' if self.recall and self.max_dets else ''
             object.__setattr__(self, 'title', f'{"AR" if self.recall else "AP"} at {at}{size}{limit}')
 
     @property

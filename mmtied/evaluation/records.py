@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -119,10 +120,12 @@ def read_records(path: str | os.PathLike) -> SavedRun:
             beside it belong to another run.
     """
     path = Path(path)
-    path = path / FILE_NAME if path.is_dir() else path
+    path = path / FILE_NAME if path.is_dir() else path.with_name(FILE_NAME) if path.name == 'report.json' else path
     if not path.exists():
         raise ValueError(f'{path}: no such file; mmtied evaluations write {FILE_NAME} beside report.json')
     check_can_read(path)
+    if not is_zipfile(path):
+        raise ValueError(f'{path}: not match records, or damaged; expected {FILE_NAME}, or its folder')
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}

@@ -51,7 +51,7 @@ def check_monitors(monitored: Iterable[tuple[str, str]], metrics: Sequence[Any])
         wrong = f'bucket {empty} has no instances' if empty else 'the validation reports no such scalar'
         advice = f'did you mean {close[0]}? ' if close and not empty else ''
         rest = f' and {len(names) - 5} more' if len(names) > 5 else ''
-        raise ValueError(f'{setting}={key!r}: {wrong}; {advice}It reports {", ".join(names[:5])}{rest}')
+        raise ValueError(f'{setting}={key!r}: {wrong}; {advice}validation reports {", ".join(names[:5])}{rest}')
 
 
 def monitored_scalars(hooks: Iterable[Any], schedulers: Any) -> Iterator[tuple[str, str]]:

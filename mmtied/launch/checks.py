@@ -53,6 +53,16 @@ def warn_of_misspelled_settings(cfg: Config) -> None:
             warn(f'the config sets {name}, which mmengine does not read; did you mean {close[0]}?')
 
 
+def check_layer_types(cfg: Config) -> None:
+    """Raise a ValueError for a layer's type that is not registered; mmcv's own KeyError does not name it."""
+    registered = dict(_registered('model', ''))
+    known = {name.rpartition('.')[2] for name in registered} | set(registered)
+    for key, settings in dicts_in(cfg.get('model'), 'model'):
+        name = settings.get('type')
+        if key.endswith(('.conv_cfg', '.norm_cfg', '.act_cfg')) and isinstance(name, str) and name not in known:
+            raise ValueError(f'{key}: {describe_unknown_type(name, "model")}')
+
+
 @contextmanager
 def type_hints() -> Iterator[None]:
     """Turn mmengine's KeyError for an unregistered type into a ValueError with the nearest registered name."""

@@ -159,6 +159,8 @@ def write_deployed(cfg: Config, checkpoint: str, target: str | os.PathLike, file
     check_positive('deploy', batch=batch, height=shape[0], width=shape[1])
     if file_format not in FORMATS:
         raise ValueError(f'deploy: format {file_format!r}, expected one of {", ".join(FORMATS)}')
+    if Path(target).suffix.lower() == '.onnx' and file_format != 'onnx':
+        raise ValueError(f'deploy: {target} with format {file_format!r}; use format onnx, or another file name')
     check_target(target, checkpoint, 'the checkpoint', 'deployed.pt')
     if file_format == 'onnx':
         packages = ['onnxscript', 'onnxruntime'] if onnx_needs_onnxscript() else ['onnxruntime']

@@ -18,7 +18,15 @@ from mmtied.evaluation.hook import OcclusionEvalHook
 from mmtied.training import DistillationHook
 from mmtied.training.resume import ValidateAtEndHook
 
-from .checks import check_category_names, check_classes, describe_unknown_type, dicts_in, leaf_datasets, type_hints
+from .checks import (
+    check_category_names,
+    check_classes,
+    check_layer_types,
+    describe_unknown_type,
+    dicts_in,
+    leaf_datasets,
+    type_hints,
+)
 
 _COCO_ADVICE = ('Put COCO 2017 there (train2017/, val2017/, annotations/ from cocodataset.org), or try the demo data instead: '
                 'mmtied shapes data/occluded_shapes, then mmtied::demo/mask_rcnn_tiedr50_demo.py')
@@ -60,7 +68,11 @@ def build_runner(cfg: Config) -> Runner:
     """Build a Runner from a config, and log how many convolutions of its model are tied."""
     if cfg.get('launcher', 'none') == 'pytorch' and not torch.cuda.is_available():
         _prepare_cpu_processes(cfg)
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    try:
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    except KeyError:
+        check_layer_types(cfg)
+        raise
     tying = describe_tying(runner.model) if isinstance(getattr(runner, 'model', None), torch.nn.Module) else ''
     if tying:
         runner.logger.info(f'{type(unwrap_model(runner.model)).__name__}: {tying}')

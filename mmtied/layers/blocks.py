@@ -86,8 +86,8 @@ def check_sequence(layer: str, name: str, values: object) -> None:
         raise ValueError(f'{layer}: {name}={values!r}, expected a tuple or a list, for example ({values!r}, )')
 
 
-def check_blocks(layer: str, name: str, channels: int, num_blocks: int, groups: int = 1) -> None:
-    """Raise a ValueError that lists the divisors unless groups * num_blocks divides a layer's channels.
+def check_blocks(layer: str, name: str, channels: int, num_blocks: int, groups: int = 1, more: str = '') -> None:
+    """Raise a ValueError with the divisors, and more advice, unless groups * num_blocks divides a layer's channels.
 
     Example:
         >>> check_blocks('TBC', 'in_channels', 22, 4)
@@ -100,7 +100,7 @@ def check_blocks(layer: str, name: str, channels: int, num_blocks: int, groups: 
         product = ' times '.join(f'{factor}={value}' for factor, value in factors.items() if value > 1)
         advice = 'a product that is one of' if min(groups, num_blocks) > 1 else 'one of'
         raise ValueError(f'{layer}: {name}={channels} is not divisible by {product}; use {advice} '
-                         f'{", ".join(map(str, divisors(channels)))}')
+                         f'{", ".join(map(str, divisors(channels)))}{more}')
 
 
 class BlockMetadata:

@@ -37,8 +37,9 @@ class _TiedConv2d(BlockMetadata, nn.Conv2d):
         check_geometry(name, kernel_size, stride, padding, dilation, padding_mode)
         if indivisible == 'untie' and (in_channels % (num_blocks * groups) or out_channels % (num_blocks * groups)):
             num_blocks = 1
-        check_blocks(name, 'in_channels', in_channels, num_blocks, groups)
-        check_blocks(name, 'out_channels', out_channels, num_blocks, groups)
+        untie = "; in a conv_cfg, indivisible='untie' leaves such layers untied"
+        check_blocks(name, 'in_channels', in_channels, num_blocks, groups, untie)
+        check_blocks(name, 'out_channels', out_channels, num_blocks, groups, untie)
         super().__init__(in_channels // num_blocks, out_channels // num_blocks, kernel_size, stride, padding, dilation, groups,
                          bias, padding_mode, device, dtype)
         self.in_channels = in_channels

@@ -76,8 +76,10 @@ def tie(model: nn.Module, num_blocks: int = 2, layers: str | Sequence[str] = '*'
     patterns = [layers] if isinstance(layers, str) else layers
     unused = [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in fitting)]
     if unused:
-        advice = f'use one of {", ".join(list(fitting)[:5])}' if fitting else 'it fits no layer of this model'
-        raise ValueError(f'tie: {unused[0]!r} matches no layer that num_blocks={num_blocks} can tie; {advice}')
+        if not fitting:
+            raise ValueError(f'tie: num_blocks={num_blocks} fits the channels of no layer of this model')
+        raise ValueError(f'tie: {unused[0]!r} matches no layer that num_blocks={num_blocks} can tie; use one of '
+                         f'{", ".join(list(fitting)[:5])}')
     chosen = {name: module for name, module in fitting.items() if any(fnmatch(name, pattern) for pattern in patterns)}
     made, changes = _tie_all(chosen, num_blocks)
     if permute:

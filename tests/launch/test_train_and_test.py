@@ -130,6 +130,7 @@ def test_user_errors_exit_with_2(run_tool, arguments, message):
     ('model.backbone.type=mmtied.Nothing', 'mmtied.Nothing is not in the'),
     ('model.backbone.type=mmtied.TiedResnet', 'error: mmtied.TiedResnet is not in the model registry; did you mean '
      'mmtied.TiedResNet?'),
+    ('model.neck.conv_cfg.type=TBCC', 'error: model.neck.conv_cfg: TBCC is not in the model registry; did you mean TBC?'),
     ('optim_wrapper.optimizer.type=AdmaW', 'error: AdmaW is not in the optimizer registry; did you mean AdamW?'),
     ('param_scheduler.1.type=CosineAnealingLR', 'error: CosineAnealingLR is not in the parameter scheduler registry; did you '
      'mean CosineAnnealingLR?'),

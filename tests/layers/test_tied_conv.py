@@ -193,7 +193,7 @@ def test_expanded_weight_is_a_grouped_convolution():
 
 @pytest.mark.parametrize(('build', 'message'), [
     (lambda: TBC(66, 64, 1, num_blocks=4),
-     'TBC: in_channels=66 is not divisible by num_blocks=4; use one of 1, 2, 3, 6, 11'),
+     'TBC: in_channels=66 is not divisible by num_blocks=4; use one of 1, 2, 3, 6, 11, 22, 33, 66; in a conv_cfg, indivisible='),
     (lambda: TBC(64, 66, 1, num_blocks=4), 'TBC: out_channels=66 is not divisible'),
     (lambda: TGC(24, 24, 1, groups=4, num_blocks=4), 'TGC: in_channels=24 is not divisible by groups=4 times num_blocks=4'),
     (lambda: TBC(8, 8, 1, num_blocks=0), 'TBC: num_blocks=0, expected a positive integer'),

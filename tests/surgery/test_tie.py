@@ -154,7 +154,7 @@ def test_frozen_weights_stay_frozen():
 @pytest.mark.parametrize(('settings', 'message'), [
     (dict(num_blocks=0), '^tie: num_blocks=0'),
     (dict(error_budget=-.1), '^tie: error_budget=-0.1, expected 0 or more'),
-    (dict(layers=['head.*']), "^tie: 'head[.][*]' matches no layer that num_blocks=2 can tie; it can tie 4.0, 4.1"),
+    (dict(layers=['head.*']), "^tie: 'head[.][*]' matches no layer that num_blocks=2 can tie; use one of 4.0, 4.1"),
 ])
 def test_wrong_settings(settings, message):
     with pytest.raises(ValueError, match=message):

@@ -106,7 +106,7 @@ def test_onnx_accepts_other_batches_and_sizes(run, trained, tmp_path):
     onnxruntime = pytest.importorskip('onnxruntime')
     config, checkpoint, model = trained
     out = tmp_path / 'deployed.onnx'
-    code, _, err = run(config, checkpoint, out, '--format', 'onnx', '--shape', 64, 64, '--dynamic-size',
+    code, _, err = run(config, checkpoint, out, '--shape', 64, 64, '--dynamic-size',  # .onnx implies --format onnx
                        '--cfg-options', 'model.backbone.frozen_stages=-1')
     assert code == 0, err
     session = onnxruntime.InferenceSession(str(out), providers=['CPUExecutionProvider'])
@@ -142,6 +142,7 @@ def test_mismatched_outputs_are_not_written(run, trained, tmp_path, monkeypatch,
     ({'config': 'nowhere.py'}, 'config nowhere.py not found'),
     ({'out': '.'}, '. is a folder; name a file to write, such as deployed.pt'),
     ({'out': 'model.pth'}, 'model.pth is the checkpoint itself; name another file to write'),
+    ({'out': 'out.onnx', 'more': ['--format', 'torchscript']}, "deploy: out.onnx with format 'torchscript'; use format onnx"),
     ({'more': ['--batch', 0]}, 'deploy: batch=0, expected a positive integer'),
     ({'more': ['--shape', 64, -1]}, 'deploy: width=-1, expected a positive integer'),
     ({'more': ['--cfg-options', 'model.backbone.base_channels=32']},

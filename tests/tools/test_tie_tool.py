@@ -54,13 +54,13 @@ def test_some_layers(run, trained, tmp_path):
     config, checkpoint = trained
     code, printed, err = run(config, checkpoint, tmp_path / 'tied.pth', '--layers', 'neck.*.conv', '--num-blocks', 4)
     assert code == 0, err
-    assert 'a conv_cfg of the backbone cannot tie exactly these' in printed
+    assert 'no backbone conv_cfg ties exactly these layers' in printed
     assert torch.load(tmp_path / 'tied.pth', weights_only=True)['meta']['tied'][0] == 'neck.lateral_convs.0.conv'
 
 
 @pytest.mark.parametrize(('options', 'message'), [
     (['--num-blocks', '0'], 'tie: num_blocks=0'),
-    (['--layers', 'head.*'], "tie: 'head.*' matches no layer that num_blocks=2 can tie; it can tie backbone.layer1.0.conv1, "),
+    (['--layers', 'head.*'], "tie: 'head.*' matches no layer that num_blocks=2 can tie; use one of backbone.layer1.0.conv1, "),
     (['--error-budget', '0'], 'is not written: no layer can be tied within an error budget of 0.0'),
 ])
 def test_mistakes_are_one_line_and_write_nothing(run, trained, tmp_path, options, message):

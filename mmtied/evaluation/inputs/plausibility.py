@@ -17,6 +17,8 @@ _REGIONS = re.compile(r"ignored?([ _-]?regions?)?|don'?t[ _-]?care", re.IGNORECA
 _ENOUGH = 20
 #: Boxes beyond this multiple of the image's sides suggest a resized image; unclipped boxes of a model stay within it.
 _FAR = 1.1
+#: Fraction of results that must fit another format; unclipped boxes of a model may leave their image in any format.
+_MOST = .8
 
 
 def describe_annotations(boxes_xywh: np.ndarray, image_sizes: np.ndarray, all_sizes: np.ndarray) -> list[str]:
@@ -66,7 +68,7 @@ def describe_results(boxes_xywh: np.ndarray, image_sizes: np.ndarray) -> str | N
         "1 of 1 boxes leave their image as x, y, width, height, and 1 fit as x1, y1, x2, y2; if that is their format, use \
 box_format='xyxy' (--box-format xyxy)"
     """
-    other = find_format(boxes_xywh, image_sizes, .9)
+    other = find_format(boxes_xywh, image_sizes, _MOST)
     if other:
         return (f'{_misfit(boxes_xywh, image_sizes, other)} as x, y, width, height, and '
                 f'{_fits(boxes_xywh, image_sizes, other).sum()} fit as {_format_name(other)}; if that is their format, use '
@@ -75,7 +77,7 @@ box_format='xyxy' (--box-format xyxy)"
     size = image_sizes[:, ::-1] + 1
     start, sides = boxes_xywh[:, :2], boxes_xywh[:, 2:]
     fits = ((start + (start + sides) <= size) & (start + sides > 0)).all(axis=1)
-    if inverted.sum() * 2 > len(inverted) and fits.sum() * 10 > 9 * len(fits):
+    if inverted.sum() * 2 > len(inverted) and fits.sum() > _MOST * len(fits):
         return (f'{inverted.sum()} of {len(inverted)} boxes have x2 < x1 or y2 < y1 as x1, y1, x2, y2, and {fits.sum()} fit as '
                 "x, y, width, height; if that is their format, use box_format='xywh' (--box-format xywh)")
     far = leaves(boxes_xywh, image_sizes * _FAR)

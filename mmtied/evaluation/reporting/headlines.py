@@ -113,7 +113,7 @@ def _verdict(run: Run, iou_type: str, named: bool) -> str:
     first = _versus(row, keys[0], f'random sets of {row["images"]} images', f'{name}_null')
     if row.get(keys[1]) is None:
         return f'{start}{value}, {first}.'
-    second = _versus(row, keys[1], 'sets that match in instances, sizes and categories', f'{name}_matched_null')
+    second = _versus(row, keys[1], 'sets matched in instances, sizes and categories', f'{name}_matched_null')
     plain, matched = (row[f'{key}_p'] < SIGNIFICANT for key in keys)
     errors = lower_is_better(name)
     if unknown:
@@ -128,7 +128,7 @@ def _verdict(run: Run, iou_type: str, named: bool) -> str:
         verdict = (f'So {name} here is {"lower" if row[keys[0]] < 0 else "higher"} than by chance, but crowding, sizes and '
                    'categories may explain it: these images do not show that occlusion is the cause')
     else:
-        verdict = 'So these images show neither that the detector suffers from occlusion nor that it does not'
+        verdict = 'So these images do not show whether occlusion affects the detector'
     return f'{start}{value}, {first}; {second}. {verdict}.'
 
 
@@ -159,7 +159,7 @@ def _excess(row: Mapping, key: str) -> tuple[str, str]:
         return '', ''
     ends = row.get(f'{key}_ci')
     chance = row[f'{key}_p']
-    p_value = f'p {"<" if chance < SIGNIFICANT else "="} {SIGNIFICANT if chance < SIGNIFICANT else round(chance, 2):g}'
+    p_value = f'p < {SIGNIFICANT}' if chance < SIGNIFICANT else f'p = {chance:.2f}'
     interval = f'{_signed(ends[0])} to {_signed(ends[1])}, ' if ends else ''
     return _signed(row[key]), f'{interval}{p_value}'
 

@@ -161,6 +161,14 @@ def test_recognizes_boxes_in_another_format():
                                                           "box_format='xywh' (--box-format xywh)")
 
 
+def test_recognizes_unclipped_boxes_in_another_format():
+    sizes = np.tile([480, 640], (200, 1))
+    _, xyxy = boxes_in((640, 480))
+    xyxy[:30, 2:] += 20  # YOLOv2 leaves some 13 % of its boxes like this
+    xyxy[:30, :2] -= 20
+    assert "box_format='xyxy'" in describe_results(xyxy, sizes)
+
+
 def test_boxes_beyond_the_image_are_not_taken_for_another_format():
     """A detector that does not clip its boxes, and one whose boxes are larger than the image."""
     sizes = np.tile([480, 640], (200, 1))
