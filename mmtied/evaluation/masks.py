@@ -17,6 +17,7 @@ from .boxes import box_areas
 from .inputs.ground_truth import GroundTruth
 from .inputs.rle import COMPILED_CHUNK, inside, iter_chunks, rle_areas, rle_codes, rle_pixels, segments
 from .matching import Pairs, min_iou, pairs_above
+from .parallel import available_threads
 
 #: Most pixels of an image's masks that are decoded together, one byte each.
 _MOST_PIXELS = 1 << 32
@@ -207,7 +208,7 @@ def _shared_pixels(detection_rles: Sequence[dict], target_rles: dict[int, dict],
         here = slice(*np.searchsorted(first, (part.start, part.stop)))
         faced = slice(second[here].min(), second[here].max() + 1)
         found.append(intersections(Codes.of(codes[part], pixels[part]), Codes.of(other_codes[faced], other_pixels[faced]),
-                                   first[here] - part.start, second[here] - faced.start))
+                                   first[here] - part.start, second[here] - faced.start, available_threads()))
     return np.concatenate(found)
 
 

@@ -25,6 +25,7 @@ _LEAST_SHARE = .01
 #: Seconds between two publications, and seconds that the interpreter waits at exit for the publishing thread.
 _INTERVAL, _LAST_WAIT = 1., 5.
 _KEY = 'mmtied/meeting'
+_outer_threads: int | None = None
 
 
 def for_each(work: Callable[[Tensor], None], parts: Sequence[Tensor], threads: int) -> None:
@@ -44,12 +45,20 @@ def operations_in_one_thread() -> Iterator[int]:
     The evaluation consists of many small operations, and a multithreaded operation waits for its slowest thread: on idle cores
     threads gain nothing, on busy cores they take up to ten times as long. A nested block yields 1.
     """
-    threads = torch.get_num_threads()
+    global _outer_threads
+    outer, threads = _outer_threads, torch.get_num_threads()
+    _outer_threads = outer or threads
     torch.set_num_threads(1)
     try:
         yield threads
     finally:
         torch.set_num_threads(threads)
+        _outer_threads = outer
+
+
+def available_threads() -> int:
+    """Return the thread count outside `operations_in_one_thread`, for long loops that share their work dynamically."""
+    return _outer_threads or torch.get_num_threads()
 
 
 def meet(where: str) -> None:

@@ -27,9 +27,9 @@ def library() -> ctypes.CDLL | None:
     return None if os.environ.get('MMTIED_NATIVE') == '0' else _load()
 
 
-def num_threads() -> int:
-    """Return the number of threads to use: PyTorch's, but 1 in a forked process, where OpenMP would hang."""
-    return 1 if _in_forked_process else torch.get_num_threads()
+def num_threads(available: int | None = None) -> int:
+    """Return the number of threads to use: by default PyTorch's, but 1 in a forked process, where OpenMP would hang."""
+    return 1 if _in_forked_process else available or torch.get_num_threads()
 
 
 class Codes(NamedTuple):
@@ -63,7 +63,7 @@ def areas(codes: Codes) -> np.ndarray:
     return found
 
 
-def intersections(codes: Codes, others: Codes, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def intersections(codes: Codes, others: Codes, first: np.ndarray, second: np.ndarray, threads: int | None = None) -> np.ndarray:
     """Return the number of pixels that the two masks of each pair share, shape (P,) int64.
 
     Args:
@@ -71,11 +71,12 @@ def intersections(codes: Codes, others: Codes, first: np.ndarray, second: np.nda
         others: Valid codes.
         first: Indices into `codes`, shape (P,) int64, sorted.
         second: Indices into `others`, shape (P,) int64. Both masks of a pair must have the same image size.
+        threads: Number of threads, by default PyTorch's.
     """
     first, second = (np.ascontiguousarray(column, dtype=np.int64) for column in (first, second))
     shared = np.empty(len(first), dtype=np.int64)
     _functions().mmtied_rle_intersections(*_arguments(codes), *_arguments(others), len(others.ends), first.ctypes.data,
-                                          second.ctypes.data, len(shared), shared.ctypes.data, num_threads())
+                                          second.ctypes.data, len(shared), shared.ctypes.data, num_threads(threads))
     return shared
 
 

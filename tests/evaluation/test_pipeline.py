@@ -9,6 +9,7 @@ from mmtied.evaluation.buckets import make_buckets
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.results import make_detections
 from mmtied.evaluation.occlusion import image_ratios
+from mmtied.evaluation.parallel import available_threads
 from tests.helpers.buckets import assign_buckets
 from tests.helpers.coco_oracle import assert_same, cases, coco_evaluation, coco_statistics, report_of, restrict, statistics
 from tests.helpers.data import COCO128, VAL2017, data_path
@@ -173,11 +174,12 @@ def test_evaluation_restores_the_number_of_threads(monkeypatch):
     truth = read_ground_truth({'images': [{'id': 1, 'height': 9, 'width': 9}], 'annotations': [],
                                'categories': [{'id': 1, 'name': 'a'}]})
     before, seen = torch.get_num_threads(), []
-    monkeypatch.setattr('mmtied.evaluation.pipeline.join_records', lambda parts: seen.append(torch.get_num_threads()) or 1 / 0)
+    monkeypatch.setattr('mmtied.evaluation.pipeline.join_records',
+                        lambda parts: seen.append((torch.get_num_threads(), available_threads())) or 1 / 0)
     torch.set_num_threads(3)
     try:
         with pytest.raises(ZeroDivisionError):
             report_of(truth, {'bbox': make_detections([], truth, 'bbox')})
-        assert (seen, torch.get_num_threads()) == ([1], 3)
+        assert (seen, torch.get_num_threads(), available_threads()) == ([(1, 3)], 3, 3)  # masks are compared in all of them
     finally:
         torch.set_num_threads(before)
