@@ -141,8 +141,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(format_tables(shown))  # last, so that a closed pipe loses no file
         for path in written:
             print(f'wrote {path}')
-    if argv is None:
-        gc.freeze()  # at exit, the final collection would traverse all of PyTorch's objects
+        if argv is None:
+            gc.freeze()  # at exit, the final collection would traverse all of PyTorch's objects
 
 
 if __name__ == '__main__':

@@ -279,7 +279,7 @@ def test_options_of_the_report(tmp_path, ann_file):
 @pytest.mark.parametrize(('options', 'message'), [
     (dict(preset='citypersons', unit='instance'), "preset='citypersons' sets definition, unit"),
     (dict(preset='kitti'), "unknown preset 'kitti'; use one of citypersons"),
-    (dict(format='bmp'), 'format: one of png'), (dict(choice='best'), "choice='best'; use one of"),
+    (dict(format='bmp'), 'format: expected one of png'), (dict(choice='best'), "choice='best'; use one of"),
     (dict(statistics=['AP_S']), 'intervals of AP_S'),
 ])
 def test_report_options_are_checked(options, message):
@@ -386,8 +386,8 @@ def test_one_of_several_hooks_is_used(tmp_path, ann_file):
 
 @pytest.mark.parametrize(('evaluator', 'key', 'message'), [
     ('CocoMetric', 'coco/bbox_mAP_r0', r"save_best='coco/bbox_mAP_r0': the validation reports no such scalar; did you mean "
-                                       'occlusion/bbox_mAP_r0[?] It reports occlusion/bbox_mAP, '),
-    ('CocoMetric', 'occlusion/bbox_mAP_r0.1-0.2', 'bucket .0.1,0.2. has no instances; It reports occlusion/bbox_mAP, '),
+                                       'occlusion/bbox_mAP_r0[?] validation reports occlusion/bbox_mAP, '),
+    ('CocoMetric', 'occlusion/bbox_mAP_r0.1-0.2', 'bucket .0.1,0.2. has no instances; validation reports occlusion/bbox_mAP, '),
     ('CocoMetric', 'occlusion/bbox_mPA', 'did you mean occlusion/bbox_mAP[?]'),
     ('CocoMetric', 'oclusion/bbox_mAP', 'did you mean occlusion/bbox_mAP[?]'),
     ('OcclusionCocoMetric', 'occlusion/bbox_mAP_r0', 'did you mean coco/bbox_mAP_r0[?]'),

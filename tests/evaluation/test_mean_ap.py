@@ -287,7 +287,7 @@ def test_supervision_detections(library):
                    for entry in preds],
                   [make(xyxy=entry['boxes'].numpy(), class_id=entry['labels'].numpy()) for entry in target])
     assert metric.compute()['map'] == expected.compute()['map']
-    with pytest.raises(ValueError, match='supervision.Detections: confidence is None for 1 boxes; one for each is needed'):
+    with pytest.raises(ValueError, match='supervision.Detections: confidence is None, expected one for each of the 1 boxes'):
         metric.update([make(xyxy=np.zeros((1, 4)), class_id=np.zeros(1, dtype=int), confidence=None)], target[:1])
 
 

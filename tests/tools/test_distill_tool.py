@@ -88,7 +88,7 @@ def test_trains_resumes_and_writes_weights_for_a_detector(run, files):
     (['--weights', 'missing.pth'], "the teacher's weights missing.pth: no such file"),
     (['--weights', 'student.py'], "the teacher's weights student.py: not a readable checkpoint"),
     (['--weights', 'none'], 'DistillationHook: teacher: ResNet would have random weights; name its checkpoint with weights=FILE'),
-    (['--out', 'images'], '--out images: is a folder'),
+    (['--out', 'images'], '--out images: expected a file, got a folder'),
 ])
 @pytest.mark.filterwarnings('ignore')
 def test_mistakes_are_one_line(run, files, arguments, message):

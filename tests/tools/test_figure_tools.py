@@ -137,7 +137,7 @@ def test_samples_of_a_network_and_a_results_file(run, tmp_path):
 
 @pytest.mark.parametrize(('tool', 'arguments', 'message'), [
     ('grad_cam', ['detector.py', 'detector.pth', '--images', 'images', '--out', 'a.gif'],
-     'error: a.gif: expected a file name that ends with .png, .jpg, .pdf, .svg'),
+     'error: a.gif: expected a file name that ends with .png, .jpg, .pdf or .svg'),
     ('grad_cam', ['detector.py', 'detector.pth', '--images', 'images', '--out', 'a.png', '--category', 'cow'],
      "error: detector: no class 'cow'; the network has cat, dog"),
     ('grad_cam', ['detector.py', 'detector.pth', '--images', 'images', '--out', 'a.png', '--layers', 'backbone.layer9'],
