@@ -84,7 +84,7 @@ def has_named_safe_globals() -> bool:
 
 @contextmanager
 def only_safe_globals(allowed: Sequence[tuple[Callable, str]]) -> Iterator[None]:
-    """Let `torch.load` read only these classes and functions, each with its full name in files, besides its own."""
+    """Restrict `torch.load` to its own classes and functions and to these, each with its full name in files."""
     before = torch.serialization.get_safe_globals()
     torch.serialization.clear_safe_globals()
     try:
@@ -100,5 +100,5 @@ def full_name(value: type | Callable) -> str:
     return f'{value.__module__}.{value.__qualname__}'
 
 
-#: Callables in a pickled state_dict, besides the storages that torch.load handles itself.
+#: Callables in a pickled state_dict, other than the storages that torch.load handles itself.
 TENSOR_PARTS = (OrderedDict, torch._utils._rebuild_tensor_v2, torch._utils._rebuild_parameter, torch.Size, codecs.encode)

@@ -57,7 +57,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     statistics.add_argument('--proposal-nums', nargs='+', type=int, default=PROPOSAL_NUMS,
                             help="detections per image and category (default: COCO's 1 10 100; mmdet: 100 300 1000)")
     statistics.add_argument('--iou', nargs='+', type=float, default=(), metavar='THRESHOLD',
-                            help='also report AP at these IoU thresholds, at most five besides 0.5, 0.55 ... 0.95')
+                            help='also report AP at these IoU thresholds, at most five in addition to 0.5, 0.55 ... 0.95')
     statistics.add_argument('--intervals', nargs='+', metavar='NAME', help='statistics to give intervals and null bands, such as '
                             'MR-2 (default: AP AP50 AP75; MR-2 for --preset citypersons)')
     statistics.add_argument('--replicates', type=int, default=1000, help='random halves and quarters of the images behind the '

@@ -55,7 +55,7 @@ class _GuidedMode(TorchFunctionMode):
 def guided_backprop(activations: Iterable[nn.Module] = ()) -> Iterator[None]:
     """Guide gradients of computations in the block: a ReLU passes a gradient only if it and the input are positive.
 
-    `activations` are modules to treat as activations, besides those of PyTorch, mmcv and timm.
+    `activations` are modules to treat as activations, in addition to those of PyTorch, mmcv and timm.
 
     Example:
         >>> x = torch.tensor([1., 2., -3.], requires_grad=True)

@@ -23,7 +23,7 @@ try:
 except ImportError:
     Metric = None
 
-#: Keys to read besides ``masks``.
+#: Keys to read in addition to ``masks``.
 _KEYS = dict(preds=('boxes', 'scores', 'labels'), target=('boxes', 'labels', 'iscrowd', 'area', 'image_size'))
 _BOX_FORMATS = ('xyxy', 'xywh', 'cxcywh')
 #: States: lists with one tensor per image, which torchmetrics moves, copies and joins.

@@ -25,7 +25,7 @@ _LEAST_SHARE = .01
 #: Seconds between two publications, and seconds that the interpreter waits at exit for the publishing thread.
 _INTERVAL, _LAST_WAIT = 1., 5.
 _KEY = 'mmtied/meeting'
-_outer_threads: int | None = None
+_outer_threads: int | None = None  # thread count outside the outermost `operations_in_one_thread`
 
 
 def for_each(work: Callable[[Tensor], None], parts: Sequence[Tensor], threads: int) -> None:
